@@ -1,0 +1,1 @@
+"""The command line: translates arguments, calls a use case or the service, prints the answer."""

@@ -1,0 +1,1 @@
+"""The gRPC edge: translates the wire, calls a use case, translates back."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: the public documents, and what operations tools ask."""

@@ -1,0 +1,1 @@
+"""The stores: adapters of the `Store` protocol, and the migrations of those that have a schema."""

@@ -1,0 +1,1 @@
+"""Alembic's environment and the revisions. `keyturn_server.storage.migrate` runs them; there is no alembic.ini."""
