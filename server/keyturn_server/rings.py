@@ -106,7 +106,7 @@ class Rings:
             for issuer, error in reading.refused.items():
                 self._refuse(issuer, error)
             for issuer, ring in reading.rings.items():
-                await self._adopt(issuer, ring, asked)
+                await self._adopt(issuer, ring, asked, newest[issuer])
             for issuer in self._held.keys() - newest.keys():
                 self._refuse(issuer, gone(issuer, self.version(issuer)))
             for issuer in newest.keys() & self._held.keys() - set(changed):
@@ -114,9 +114,10 @@ class Rings:
                 self._refused.pop(issuer, None)
             self._refreshed = True
 
-    async def _adopt(self, issuer: str, ring: Ring, asked: float) -> None:
+    async def _adopt(self, issuer: str, ring: Ring, asked: float, named: int) -> None:
         try:
-            check_not_older(ring, self.version(issuer))
+            # An answer may also be older than the one before it, which named the newest version.
+            check_not_older(ring, max(self.version(issuer), named))
         except RowRefusedError as error:
             self._refuse(issuer, error)
             return

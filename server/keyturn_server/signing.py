@@ -2,26 +2,14 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from keyturn_server.domain.callers import Caller
-from keyturn_server.domain.claims import Terms, TokenRequest, TokenRules, check_size, compose
+from keyturn_server.domain.claims import SignedToken, Terms, TokenRequest, TokenRules, check_size, compose
 from keyturn_server.domain.errors import NotFoundError, UnavailableError
 from keyturn_server.domain.ring import Key, Ring, published_until, signer
 from keyturn_server.ports import Clock
 from keyturn_server.rings import Rings
 from keyturn_server.signers import Signers
-
-
-@dataclass(frozen=True, slots=True)
-class SignedToken:
-    """A token and what its caller may want to know of it; times are seconds since the epoch."""
-
-    token: str = field(repr=False)
-    key_id: str
-    token_id: str
-    issued_at: int
-    expires_at: int
 
 
 class Signing:

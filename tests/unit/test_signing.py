@@ -6,10 +6,9 @@ import jwt
 import pytest
 
 from keyturn_server.domain.callers import Caller
-from keyturn_server.domain.claims import TokenRequest, TokenRules
+from keyturn_server.domain.claims import SignedToken, TokenRequest, TokenRules
 from keyturn_server.domain.errors import InvalidRequestError, NotPermittedError, UnavailableError
 from keyturn_server.domain.ring import Key, Ring
-from keyturn_server.signing import SignedToken
 from tests.replicas import Replica, World, new_world
 from tests.rings import DAY, HOUR, MINUTE, NOW, POLICY, SECOND, SKEW, TICK
 

@@ -13,7 +13,7 @@ from keyturn.v1 import keys_pb2, keys_pb2_grpc
 from keyturn_server.cli.output import as_json, print_json, print_table, time_text
 from keyturn_server.cli.rings import print_ring, state_text
 from keyturn_server.config import Configuration
-from keyturn_server.grpc.key_service import CLAIMED_USER
+from keyturn_server.grpc.metadata import CLAIMED_USER
 
 DEADLINE = 60.0
 """Seconds for one call; making keys takes the longest."""

@@ -89,6 +89,17 @@ class Claims:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class SignedToken:
+    """A token and what its caller may want to know of it; times are seconds since the epoch."""
+
+    token: str = field(repr=False)
+    key_id: str
+    token_id: str
+    issued_at: int
+    expires_at: int
+
+
 def compose(request: TokenRequest, rules: TokenRules, terms: Terms) -> Claims:
     """The claims of a token. Raises `InvalidRequestError` that names every field that breaks a rule."""
     lifetime = min(rules.default_lifetime, terms.max_lifetime) if request.lifetime is None else request.lifetime

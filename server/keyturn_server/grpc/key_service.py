@@ -4,13 +4,9 @@ from keyturn.v1 import keys_pb2, keys_pb2_grpc
 from keyturn_server.administration import Administration, Mutation
 from keyturn_server.domain.plans import Plan
 from keyturn_server.grpc import translate
+from keyturn_server.grpc.metadata import CLAIMED_USER
 from keyturn_server.grpc.status import Context, answers_with_status
 from keyturn_server.ports import Clock
-
-CLAIMED_USER = "keyturn-user"
-"""The metadata in which the command line says which user of the host runs it. Nothing proves it, and the record says
-so.
-"""
 
 
 class KeyService(keys_pb2_grpc.KeyServiceServicer):

@@ -7,12 +7,11 @@ from typing import Any
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 
 from keyturn.v1 import keys_pb2, signing_pb2
-from keyturn_server.domain.claims import ContextValue, TokenRequest
+from keyturn_server.domain.claims import ContextValue, SignedToken, TokenRequest
 from keyturn_server.domain.errors import FieldViolation, InvalidRequestError, PolicyError
 from keyturn_server.domain.plans import Plan
 from keyturn_server.domain.policy import Policy
 from keyturn_server.domain.ring import Key, KeyState, Ring, deactivates_at, published_until, signer, state
-from keyturn_server.signing import SignedToken
 
 _TIMES = [field.name for field in fields(Policy) if field.name != "key_size"]
 

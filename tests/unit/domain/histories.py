@@ -23,7 +23,7 @@ from tests.rings import NOW, SECOND, change, new_ring, one_pass, public_key
 # The window has nothing to spare, so that a margin that is too short is seen; the period leaves time to rotate ahead of
 # schedule.
 TIGHT = Policy(
-    rotation_period=24 * SECOND,
+    rotation_period=30 * SECOND,
     propagation_window=12 * SECOND,
     max_token_lifetime=3 * SECOND,
     verifier_cache=4 * SECOND,

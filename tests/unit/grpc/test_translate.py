@@ -7,12 +7,11 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from keyturn.v1 import keys_pb2, signing_pb2
-from keyturn_server.domain.claims import ContextValue, TokenRequest
+from keyturn_server.domain.claims import ContextValue, SignedToken, TokenRequest
 from keyturn_server.domain.errors import InvalidRequestError
 from keyturn_server.domain.plans import Plan, Step
 from keyturn_server.domain.ring import KeyState
 from keyturn_server.grpc import translate
-from keyturn_server.signing import SignedToken
 from tests.rings import DAY, HOUR, MINUTE, NOW, POLICY, SECOND, TICK, key, kid, new_ring, ring_of
 
 D = duration_pb2.Duration
