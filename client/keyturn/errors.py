@@ -63,7 +63,7 @@ class InvalidRequest(KeyturnError):  # noqa: N818 - reads as what happened, and 
         self.violations = violations
 
     def __str__(self) -> str:
-        if not self.violations:
+        if all(violation.description in self.message for violation in self.violations):
             return self.message
         listed = "; ".join(f"{violation.field}: {violation.description}" for violation in self.violations)
         return f"{self.message} ({listed})"

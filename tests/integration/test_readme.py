@@ -38,7 +38,6 @@ def test_the_commands_of_the_readme_work_one_after_the_other(scratch: Path) -> N
     wait = WAIT.format(python=sys.executable, operations=operations)
     script = re.sub(r"keyturn serve &.*", f"keyturn serve 2>log &\n{wait}", script, count=1)
     script = script.replace("127.0.0.1:8080", publisher)
-    script = script.replace("KID", '$(keyturn keys list --output json | grep -m1 -oP \'(?<="key_id": ")[^"]+\')')
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-m", "-c", script],
         cwd=scratch,

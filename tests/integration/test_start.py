@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,12 +68,12 @@ def test_another_integrity_key_stops_the_start(deployment: Deployment) -> None:
     assert "integrity.public_key" in refused(deployment)
 
 
-def test_a_taken_port_names_its_setting(deployment: Deployment) -> None:
-    other = Deployment(deployment.folder.parent / "other")
-    other.start()
-    deployment.configure(listen=f'"{other.signing}"')
-    assert "signing.listen" in refused(deployment)
-    assert other.stop() == 0
+@pytest.mark.parametrize("setting", ["signing", "publisher", "operations"])
+def test_a_taken_port_names_its_setting(deployment: Deployment, setting: str) -> None:
+    address = str(getattr(deployment, setting))
+    host, _, port = address.rpartition(":")
+    with socket.create_server((host, int(port))):
+        assert f"{setting}.listen" in refused(deployment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

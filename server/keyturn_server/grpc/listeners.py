@@ -7,8 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keyturn.v1 import keys_pb2, keys_pb2_grpc, signing_pb2, signing_pb2_grpc
 from keyturn_server.domain.errors import ConfigurationError
@@ -35,7 +34,7 @@ class Listener:
         self.address = address
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *options])
         self._service = service
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
 
     async def start(self) -> None:

@@ -75,6 +75,13 @@ def test_an_invalid_request_lists_each_rule_that_it_breaks() -> None:
     )
 
 
+def test_violations_that_the_message_tells_already_are_not_repeated() -> None:
+    violation = FieldViolation("subject", "must have 1 to 255 characters")
+    error = InvalidRequest("subject: must have 1 to 255 characters", StatusCode.INVALID_ARGUMENT, "", (violation,))
+
+    assert str(error) == "subject: must have 1 to 255 characters"
+
+
 @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED])
 def test_an_unavailable_service_says_when_to_come_back(code: StatusCode) -> None:
     retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyturn_server.domain.claims import (
@@ -474,7 +474,6 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60)
 @given(
     subject=texts(1, MAX_SUBJECT_LENGTH // 2),
     context_asked=st.dictionaries(
@@ -510,7 +509,6 @@ HOSTILE: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=60)
 @given(
     subject=HOSTILE_TEXTS,
     context_asked=st.dictionaries(

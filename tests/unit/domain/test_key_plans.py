@@ -320,3 +320,18 @@ def test_a_plan_of_a_revocation_is_the_next_version_of_the_ring_that_it_was_plan
 
     assert (plan.planned_on, plan.ring.version) == (RING.version, RING.version + 1)
     assert plan.ring.change == change(KNOWN, action="revoked", reason="leaked")
+
+
+# After retirement
+
+
+def test_a_retired_issuer_rotates_no_more_but_its_keys_can_be_revoked() -> None:
+    ring = replace(RING, retired_at=KNOWN)
+
+    with pytest.raises(RefusedError) as refused:
+        rotate(ring, KNOWN)
+    plan = revoke(ring, 0, KNOWN + HOUR)
+
+    assert refused.value.reason == "ISSUER_RETIRED"
+    assert [each.kid for each in published(plan.ring, KNOWN + HOUR)] == [kid(1)]
+    assert signer(plan.ring, KNOWN + HOUR) is None

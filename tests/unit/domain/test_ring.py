@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -6,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyturn_server.domain.ring import (
+    FormerPolicy,
     Key,
     KeyState,
+    covered_until,
     deactivates_at,
+    known_at,
     published,
     published_until,
     signer,
@@ -162,6 +166,58 @@ def test_a_revoked_key_is_published_no_more_whatever_the_clock_says(facts: dict[
     assert published_until(ring, revoked) == NOW
     assert revoked not in published(ring, NOW - SKEW)
     assert revoked not in published(ring, NOW)
+
+
+def test_a_retired_issuer_has_neither_signer_nor_standby() -> None:
+    ring = replace(RING, retired_at=NOW + 40 * DAY)
+
+    assert (signer(ring, NOW + 40 * DAY - TICK), standby(ring, NOW + 40 * DAY - TICK)) == (MIDDLE, YOUNG)
+    assert (signer(ring, NOW + 40 * DAY), standby(ring, NOW + 40 * DAY)) == (None, None)
+
+
+def test_a_retirement_deactivates_every_key_that_was_not_relieved_before() -> None:
+    ring = replace(RING, retired_at=NOW + 40 * DAY)
+
+    assert [deactivates_at(ring, each) for each in ring.keys] == [NOW + 30 * DAY, *[NOW + 40 * DAY] * 3]
+    assert [each.kid for each in published(ring, NOW + 40 * DAY)] == [kid(1), kid(2), kid(3)]
+    assert published(ring, NOW + 40 * DAY + COVERAGE) == ()
+
+
+# What was made under a former policy with longer times lives by those.
+
+FORMER = FormerPolicy(replace(POLICY, propagation_window=30 * HOUR, signing_lease=9 * HOUR), NOW)
+
+
+@pytest.mark.parametrize(
+    ("published_at", "known"),
+    [
+        (NOW - HOUR, NOW + 29 * HOUR),
+        (NOW, NOW + 30 * HOUR),
+        (NOW + 5 * HOUR, NOW + 30 * HOUR),
+        (NOW + 7 * HOUR, NOW + 31 * HOUR),
+    ],
+    ids=["before", "at its end", "soon after", "later"],
+)
+def test_a_verifier_may_use_a_document_for_as_long_as_a_former_policy_said(
+    published_at: datetime, known: datetime
+) -> None:
+    assert known_at(replace(RING, former_policies=(FORMER,)), published_at) == known
+
+
+@pytest.mark.parametrize(
+    ("deactivated_at", "covered"),
+    [
+        (NOW - HOUR, NOW + 9 * HOUR + 4 * MINUTE),
+        (NOW, NOW + 10 * HOUR + 4 * MINUTE),
+        (NOW + 2 * HOUR, NOW + 10 * HOUR + 4 * MINUTE),
+        (NOW + 4 * HOUR, NOW + 11 * HOUR + 4 * MINUTE),
+    ],
+    ids=["before", "at its end", "soon after", "later"],
+)
+def test_a_replica_that_is_cut_off_may_sign_for_as_long_as_a_former_policy_said(
+    deactivated_at: datetime, covered: datetime
+) -> None:
+    assert covered_until(replace(RING, former_policies=(FORMER,)), deactivated_at, HOUR) == covered
 
 
 def test_a_key_is_found_by_its_kid() -> None:

@@ -216,7 +216,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, name) for name in names] + [place for name in names for place in places(value[name])]
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.integers(0, 200), FOREIGN)
 def test_a_value_of_another_kind_is_refused(number: int, value: Any) -> None:
     document = json.loads(BODY)
