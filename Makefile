@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/keyturn/v1/*.proto)
 
-.PHONY: help setup run test check unit integration fmt proto docs lock bench clean
+.PHONY: help setup run test check unit integration fmt proto docs lock simulate mutants soak bench clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -42,10 +42,10 @@ check: setup
 	$(BIN)/python tests/tools/reference.py --check
 
 unit: setup
-	$(BIN)/pytest -q tests/unit tests/contract
+	$(BIN)/pytest -q -n 2 tests/unit tests/contract
 
 integration: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/simulation tests/mutants tests/integration
 
 fmt: setup ## formats the code and the contract
 	$(BIN)/ruff format .
@@ -64,8 +64,19 @@ lock: setup ## pins the newest versions that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header pyproject.toml --extra server --group dev -o requirements/development.txt
 
+ROTATIONS ?= 20000
+simulate: setup ## rotates under faults in virtual time, on both cores (ROTATIONS=20000), or replays one history (SEED=…)
+	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--rotations $(ROTATIONS))
+
+mutants: setup ## plants bugs of which each must be caught
+	$(BIN)/python -m tests.mutants.run
+
 bench: setup ## prints the latency and the CPU of a token beside the CPU of a bare signature
 	PYTHONPATH=. $(BIN)/python bench/sign.py
+
+soak: setup ## kills writers and turns keys over under load, for minutes
+	KEYTURN_CRASH_ROUNDS=200 KEYTURN_LOAD_SECONDS=120 \
+	  $(BIN)/pytest -q -s tests/integration/test_crashes.py tests/integration/test_rotation_under_load.py
 
 clean: ## removes what setup and the checks made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

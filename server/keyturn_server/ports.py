@@ -65,7 +65,8 @@ class Store(Protocol):
     async def append(self, ring: SealedRing, *, add: Sequence[WrappedKey] = (), remove: Collection[str] = ()) -> None:
         """Appends one version of a ring, adds and removes private keys of its issuer: all of it or nothing, durably.
 
-        Raises `RingChangedError` when the issuer's newest version is not `ring.version - 1`.
+        Raises `RingChangedError` when the issuer's newest version is not `ring.version - 1`, `RefusedError` for a kid
+        that is there or ever was, and ValueError for a key of another issuer.
         """
 
     async def wrapped_keys(self, issuer: str) -> Sequence[WrappedKey]:

@@ -113,6 +113,9 @@ class Rings:
                 self._held[issuer] = _Held(self._held[issuer].ring, asked)
                 self._refused.pop(issuer, None)
             self._refreshed = True
+            for ring in self.confirmed().values():
+                # A private key that could not be used may be there by now.
+                await self._signers.load(ring)
 
     async def _adopt(self, issuer: str, ring: Ring, asked: float, named: int) -> None:
         try:

@@ -213,6 +213,10 @@ async def test_issuers_do_not_touch_each_other_even_with_the_same_kid(store: Sto
     assert await store.wrapped_keys("fabrikam") == [key("a", "fabrikam"), key("b", "fabrikam")]
     assert await store.newest_versions() == {"contoso": 2, "fabrikam": 1}
 
+    await store.append(ring(2, "fabrikam"), remove=["b"])
+
+    assert await store.wrapped_keys("fabrikam") == [key("a", "fabrikam")]
+
 
 @pytest.mark.parametrize(
     "added",

@@ -121,8 +121,8 @@ async def test_an_unknown_issuer_is_not_found_and_not_made() -> None:
 
 async def test_looking_makes_nothing() -> None:
     world = await new_world()
-    replica = Replica(world)
-    replica.clock.advance(2 * POLICY.rotation_period)
+    replica = await without_standby(world)
+    replica.store.asked.clear()
     ring, made = await world.stored(), list(world.keys.generated)
 
     await replica.administration.rings()
@@ -601,11 +601,15 @@ async def test_a_policy_is_changed_only_on_the_version_that_the_change_was_plann
     assert (await world.stored()).policy == POLICY
 
 
-async def test_the_issuer_to_make_must_be_named() -> None:
+async def test_the_issuer_to_apply_a_policy_to_must_be_named_even_where_there_is_only_one() -> None:
+    world = await new_world()
+    replica = await known(world)
+
     with pytest.raises(InvalidRequestError) as refused:
-        await apply(await World().replica(), POLICY, issuer="", expected_ring_version=0)
+        await apply(replica, SHORTER, issuer="")
 
     assert field_of(refused.value) == "issuer"
+    assert (await world.stored()).version == 2
 
 
 async def test_a_retired_issuer_signs_no_more_and_its_private_keys_go_with_a_later_pass() -> None:

@@ -379,7 +379,21 @@ async def test_the_other_issuers_do_not_notice_that_a_ring_was_refused(damage: D
 
 
 @DAMAGES
-async def test_a_ring_that_is_put_back_is_good_again(damage: Damage) -> None:
+async def test_nothing_is_built_upon_a_ring_that_the_store_no_longer_confirms(damage: Damage) -> None:
+    world = await new_world("contoso", "fabrikam")
+    await changed(world)
+    replica = await held(world)
+    assert set(replica.rings.confirmed()) == {"contoso", "fabrikam"}
+
+    damage(world)
+    await replica.rings.refresh()
+
+    assert set(replica.rings.confirmed()) == {"fabrikam"}
+
+
+@DAMAGES
+@pytest.mark.parametrize("versions", [0, 1], ids=["as it was", "with a new version"])
+async def test_a_ring_that_is_put_back_is_good_again(damage: Damage, versions: int) -> None:
     world = await new_world()
     await changed(world)
     replica = await held(world)
@@ -389,9 +403,13 @@ async def test_a_ring_that_is_put_back_is_good_again(damage: Damage) -> None:
     await replica.rings.refresh()
 
     world.database.rings["contoso"] = whole
+    for _ in range(versions):
+        await changed(world)
     await replica.rings.refresh()
 
-    assert replica.rings.current("contoso") == await world.stored()
+    ring = await world.stored()
+    assert replica.rings.current("contoso") == ring
+    assert replica.rings.confirmed() == {"contoso": ring}
 
 
 async def test_a_new_issuer_whose_ring_is_refused_is_not_unknown_but_unavailable() -> None:

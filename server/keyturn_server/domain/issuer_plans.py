@@ -25,7 +25,7 @@ from keyturn_server.domain.ring import (
 FIRST_KEYS = 2
 """How many keys an issuer begins with: a signer and a standby."""
 
-_REMEMBERED = ("propagation_window", "signing_lease", "clock_tolerance")
+_REMEMBERED = ("propagation_window", "document_max_age", "signing_lease", "clock_tolerance")
 """What was made under a longer one of these lives by it after it has been lowered."""
 
 

@@ -82,6 +82,11 @@ class Policy:
                 f"{self.coverage(self.max_token_lifetime)} (max_token_lifetime + signing_lease + 4 x clock tolerance)",
             )
 
+    def window_with(self, later: "Policy") -> timedelta:
+        """The propagation window where replicas go by this policy still, and verifiers by a later one."""
+        needed = later.verifier_cache + self.document_max_age + self.signing_lease + 2 * self.clock_tolerance
+        return max(self.propagation_window, needed)
+
     def coverage(self, max_lifetime: timedelta) -> timedelta:
         """How long a key that signed tokens of up to `max_lifetime` stays published after its successor took over.
 

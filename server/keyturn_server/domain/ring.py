@@ -122,9 +122,14 @@ def known_at(ring: Ring, published_at: datetime) -> datetime:
     """From when a key that was published then is in every document that a verifier may still be using.
 
     What a former policy allowed before it ended is allowed by it still: a verifier may use a document that it fetched
-    then for as long as that policy said.
+    then for as long as that policy said. And a replica that knows a former policy only publishes by that one, to
+    verifiers that may go by a later one.
     """
-    former = [min(published_at, each.until) + each.policy.propagation_window for each in ring.former_policies]
+    policies = [*(each.policy for each in ring.former_policies), ring.policy]
+    former = [
+        min(published_at, each.until) + max(each.policy.window_with(later) for later in policies[at:])
+        for at, each in enumerate(ring.former_policies)
+    ]
     return max([published_at + ring.policy.propagation_window, *former])
 
 

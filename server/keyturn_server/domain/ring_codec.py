@@ -135,7 +135,7 @@ def _typed(kind: type[_T], value: object) -> _T:
 
 
 def _time(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _optional_time(time: datetime | None) -> str | None:
@@ -143,7 +143,7 @@ def _optional_time(time: datetime | None) -> str | None:
 
 
 def _parse(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return datetime.fromisoformat(text)
 
 
 def _optional_parse(text: str | None) -> datetime | None:

@@ -7,7 +7,7 @@ import pytest
 
 from keyturn_server.domain.errors import InvalidRequestError, RefusedError
 from keyturn_server.domain.issuer_plans import plan_issuer, plan_policy, plan_retirement
-from keyturn_server.domain.lifecycle import due, first_ring
+from keyturn_server.domain.lifecycle import due, first_ring, next_due
 from keyturn_server.domain.plans import Plan, Step
 from keyturn_server.domain.public_key import PublicKey
 from keyturn_server.domain.ring import FormerPolicy, Ring, known_at, published, published_until, signer, standby
@@ -23,6 +23,7 @@ from tests.rings import (
     change,
     kid,
     new_ring,
+    one_pass,
     public_key,
     settled,
 )
@@ -161,6 +162,15 @@ def test_a_lowered_window_counts_only_for_keys_that_are_published_later() -> Non
     assert known_at(ring, LATER + 5 * HOUR) == LATER + 25 * HOUR
 
 
+def test_a_standby_that_is_read_back_after_its_window_was_lowered_waits_for_older_documents_to_go() -> None:
+    late = TAKEOVER + 29 * DAY + HOUR
+    made = one_pass(RING, TAKEOVER)
+    ring = apply(made, late, propagation_window=20 * HOUR).ring
+
+    assert one_pass(ring, late + 3 * HOUR).keys[2].activates_at == late + 24 * HOUR
+    assert one_pass(ring, late + 5 * HOUR).keys[2].activates_at == late + 25 * HOUR
+
+
 def test_a_lowered_lease_counts_only_for_keys_that_are_deactivated_later() -> None:
     ring = apply(ROTATED, TAKEOVER + HOUR, signing_lease=HOUR).ring
 
@@ -231,6 +241,14 @@ def test_the_private_halves_of_a_retired_issuer_are_destroyed_once_no_clock_sign
 
     assert due(ring, LATER + SKEW - SECOND).destroy == ()
     assert due(ring, LATER + SKEW).destroy == (kid(0), kid(1))
+    assert next_due(ring, LATER) == LATER + SKEW
+    assert next_due(settled(ring, LATER + SKEW), LATER + SKEW) is None
+
+
+def test_a_standby_of_a_retired_issuer_that_no_pass_has_read_back_is_never_dated() -> None:
+    ring = retire(new_ring(), LATER).ring
+
+    assert not due(ring, LATER)
 
 
 def test_a_retirement_needs_a_reason() -> None:

@@ -138,6 +138,12 @@ def test_a_key_stays_published_until_its_last_token_is_dead() -> None:
     assert OLD not in published(RING, until)
 
 
+def test_a_key_stays_published_after_its_private_half_was_destroyed() -> None:
+    relieved = key(0, activates_at=NOW, destroyed_at=NOW + 30 * DAY)
+
+    assert relieved in published(ring_of(relieved, MIDDLE), NOW + 30 * DAY + COVERAGE - TICK)
+
+
 def test_the_longest_lifetime_under_which_a_key_signed_decides_how_long_it_stays() -> None:
     long = key(0, activates_at=NOW, max_lifetime=5 * DAY)
 
@@ -181,6 +187,7 @@ def test_a_retirement_deactivates_every_key_that_was_not_relieved_before() -> No
     assert [deactivates_at(ring, each) for each in ring.keys] == [NOW + 30 * DAY, *[NOW + 40 * DAY] * 3]
     assert [each.kid for each in published(ring, NOW + 40 * DAY)] == [kid(1), kid(2), kid(3)]
     assert published(ring, NOW + 40 * DAY + COVERAGE) == ()
+    assert [state(ring, each, NOW + 40 * DAY) for each in ring.keys[1:]] == [KeyState.DEACTIVATED] * 3
 
 
 # What was made under a former policy with longer times lives by those.
