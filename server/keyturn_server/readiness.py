@@ -7,7 +7,7 @@ from keyturn_server.rings import Rings
 
 
 class Readiness:
-    """Ready means: it can sign for at least one issuer. Trouble with one issuer takes no replica out of service."""
+    """Ready means: it has a ring to go by for at least one issuer. Trouble with one takes no replica out of service."""
 
     def __init__(self, rings: Rings) -> None:
         self._rings = rings

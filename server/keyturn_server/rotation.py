@@ -73,6 +73,8 @@ class Rotation:
 
     async def _advance(self, ring: Ring, now: datetime) -> bool:
         todo = due(ring, now)
+        if not todo:
+            return False
         try:
             if todo.make_standby:
                 public_key, wrapped = await asyncio.to_thread(

@@ -30,6 +30,8 @@ class KeyServiceStub(object):
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     def __init__(self, channel):
@@ -80,6 +82,8 @@ class KeyServiceServicer(object):
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     def ListIssuers(self, request, context):
@@ -241,6 +245,8 @@ class KeyService(object):
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     @staticmethod

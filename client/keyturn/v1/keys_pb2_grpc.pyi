@@ -31,6 +31,8 @@ class KeyServiceStub:
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     @_typing.overload
@@ -124,6 +126,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -213,6 +217,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every mutation names the version of the ring that it was planned on. When the ring has changed meanwhile the answer is
     `ABORTED` and nothing happens; so commands that race, or one that is sent twice, act once.
+
+    Every call fails with `DATA_LOSS` when a row of the store that it needs is not what keyturn wrote; the message names the row.
     """
 
     @_abc_1.abstractmethod

@@ -59,4 +59,6 @@ def moment(time: datetime) -> str:
 
 def command_line(config: Path) -> str:
     """How to call this very `keyturn` with a configuration, ready to paste."""
-    return shlex.join([sys.argv[0], "--config", str(config)])
+    program = Path(sys.argv[0]).absolute()
+    this = [sys.executable, "-m", "keyturn_server"] if program.name == "__main__.py" else [str(program)]
+    return shlex.join([*this, "--config", str(config.absolute())])

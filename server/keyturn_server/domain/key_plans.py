@@ -19,6 +19,7 @@ from keyturn_server.domain.ring import (
     KeyState,
     Ring,
     deactivates_at,
+    is_retired,
     known_at,
     published,
     published_until,
@@ -43,7 +44,12 @@ def plan_rotation(ring: Ring, change: Change, *, force: bool) -> Plan:
     safe = _safe_time(ring, following, now)
     if safe > now and not force:
         raise _too_early(following, safe)
-    check_room(ring, now, len(published(ring, now)) + 1, MAX_PUBLISHED_KEYS if force else MAX_SCHEDULED_KEYS)
+    keys = len(published(ring, now))
+    if force:
+        check_room(ring, now, keys + 1, MAX_PUBLISHED_KEYS)
+    else:
+        # Those that are scheduled while the ones of now are still published come on top.
+        check_room(ring, now, keys + ring.policy.most_published_keys - 1, MAX_SCHEDULED_KEYS)
     successor = _takeover(following, now, change, forced=safe > now)
     after = next_version(ring, _replaced(ring.keys, successor), change)
     steps = (Step(following.kid, now, "signs from now on"), *_deactivation(after, current))
@@ -75,7 +81,7 @@ def plan_revocation(ring: Ring, kid: str, change: Change, *, force: bool, fresh:
         return _plan_takeover(Plan(before=ring, ring=after, steps=tuple(steps)), force=force, fresh=fresh)
     if target is standby(ring, now):
         steps.append(Step("", now, "the next pass makes a new standby; the signer signs on until that one is due"))
-    elif state(ring, target, now) is KeyState.DEACTIVATED:
+    elif state(ring, target, now) is KeyState.DEACTIVATED and not is_retired(ring, now):
         after = _dated_back(after, revoked)
     return Plan(before=ring, ring=after, steps=tuple(steps))
 

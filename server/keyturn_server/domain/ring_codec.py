@@ -46,9 +46,10 @@ def decode_ring(body: bytes) -> Ring:
     """The ring that `encode_ring` made these bytes of. Raises ValueError for any other bytes."""
     try:
         ring = _decode(json.loads(body))
+        canonical = encode_ring(ring)
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, PolicyError) as error:
         raise ValueError(f"not a ring of format {FORMAT}: {type(error).__name__}") from error
-    if encode_ring(ring) != body:
+    if canonical != body:
         raise ValueError(f"not a ring of format {FORMAT} in its canonical form")
     return ring
 

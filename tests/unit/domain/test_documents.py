@@ -197,8 +197,9 @@ def test_an_expiry_never_passes_while_its_key_may_sign_or_is_published(history: 
         (RING, TAKEOVER, TAKEOVER + COVERAGE),
         (settled(new_ring(), NOW), NOW, datetime.fromisoformat("2026-03-02T00:00:00Z")),
         (ring_of(key(0, activates_at=NOW)), NOW, datetime.fromisoformat("2026-03-02T00:00:00Z")),
+        (replace(RING, retired_at=TAKEOVER + HOUR), TAKEOVER, TAKEOVER + HOUR),
     ],
-    ids=["takeover", "withdrawal", "multiple of the window", "overdue signer"],
+    ids=["takeover", "withdrawal", "multiple of the window", "overdue signer", "retirement"],
 )
 def test_documents_are_valid_until_the_next_boundary_of_the_ring(ring: Ring, now: datetime, until: datetime) -> None:
     assert render(ring, now).valid_until == until

@@ -139,6 +139,7 @@ def test_a_lowered_lifetime_leaves_keys_published_for_the_tokens_that_they_have_
         ({"signing_lease": HOUR}, True),
         ({"propagation_window": 20 * HOUR}, True),
         ({"clock_tolerance": SECOND}, True),
+        ({"document_max_age": MINUTE}, True),
         ({"verifier_cache": HOUR}, False),
         ({"max_token_lifetime": MINUTE}, False),
         ({"rotation_period": 7 * DAY}, False),

@@ -150,19 +150,35 @@ def test_a_ring_without_standby_cannot_rotate_yet(force: bool) -> None:
     assert refused.value.reason == "NO_STANDBY"
 
 
-@pytest.mark.parametrize(("force", "most"), [(False, MAX_SCHEDULED_KEYS), (True, MAX_PUBLISHED_KEYS)])
-def test_a_document_that_is_full_is_not_rotated_further(force: bool, most: int) -> None:
+@pytest.mark.parametrize(
+    ("force", "full", "would_be"),
+    [
+        # The takeovers that are scheduled while these keys are published come on top: with this policy, one more.
+        (False, MAX_SCHEDULED_KEYS - 1, MAX_SCHEDULED_KEYS + 1),
+        (True, MAX_PUBLISHED_KEYS, MAX_PUBLISHED_KEYS + 1),
+    ],
+)
+def test_a_document_that_is_full_is_not_rotated_further(force: bool, full: int, would_be: int) -> None:
     def ring(keys: int) -> Ring:
         """As many published keys, the last of which is the standby."""
         signed = [key(number, published_at=NOW, activates_at=NOW + number * SECOND) for number in range(keys - 1)]
         return ring_of(*signed, key(keys - 1, published_at=NOW - DAY, activates_at=NOW + DAY))
 
     now = NOW + HOUR
-    rotate(ring(most - 1), now, force=force, reason="drill")
+    rotate(ring(full - 1), now, force=force, reason="drill")
 
-    with pytest.raises(RefusedError, match=f"publishes {most} keys, and {most + 1} would be too many") as refused:
-        rotate(ring(most), now, force=force, reason="drill")
+    with pytest.raises(RefusedError, match=f"publishes {full} keys, and {would_be} would be too many") as refused:
+        rotate(ring(full), now, force=force, reason="drill")
     assert refused.value.reason == "TOO_MANY_KEYS"
+
+
+def test_revoking_a_key_of_a_retired_issuer_dates_no_other_key() -> None:
+    retired = replace(RING, retired_at=KNOWN)
+
+    plan = revoke(retired, 0, KNOWN + SECOND)
+
+    assert plan.ring.keys[1:] == retired.keys[1:]
+    assert signer(plan.ring, KNOWN - SKEW) is None
 
 
 # Revocation
