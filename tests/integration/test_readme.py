@@ -34,7 +34,8 @@ def test_the_commands_of_the_readme_work_one_after_the_other(scratch: Path) -> N
     signing, publisher, operations = (f"127.0.0.1:{port}" for port in free_ports(3))
     commands = [block for block in blocks("sh") if "make " not in block and "pip install" not in block]
     (scratch / "snippet.py").write_text("".join(blocks("python")).replace("127.0.0.1:8443", signing))
-    script = "\n".join([*commands, f"{sys.executable} snippet.py", "kill -TERM %1; wait %1"])
+    commands = ["trap 'kill %1' ERR", *commands, f"{sys.executable} snippet.py", "kill -TERM %1; wait %1"]
+    script = "\n".join(commands)
     wait = WAIT.format(python=sys.executable, operations=operations)
     script = re.sub(r"keyturn serve &.*", f"keyturn serve 2>log &\n{wait}", script, count=1)
     script = script.replace("127.0.0.1:8080", publisher)
@@ -52,6 +53,7 @@ def test_the_commands_of_the_readme_work_one_after_the_other(scratch: Path) -> N
         capture_output=True,
         text=True,
         check=False,
+        timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"iss": "contosohelp.com"' in done.stdout

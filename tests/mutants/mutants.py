@@ -48,8 +48,8 @@ KEYS_BEFORE_THEIR_TIME = (
         old="""\
     if safe > now and not force:
         raise _too_early(following, safe)
-    check_room(""",
-        new="    check_room(",
+    keys =""",
+        new="    keys =",
         caught_by="test_a_rotation_that_a_verifier_may_not_know_of_is_refused_with_the_time_when_it_is_safe",
     ),
     Mutant(
@@ -200,10 +200,8 @@ KEYS_TOO_MANY = (
     Mutant(
         name="forced rotations grow a document without bound",
         file="domain/key_plans.py",
-        old="""\
-    check_room(ring, now, len(published(ring, now)) + 1, MAX_PUBLISHED_KEYS if force else MAX_SCHEDULED_KEYS)
-""",
-        new="",
+        old="check_room(ring, now, keys + 1, MAX_PUBLISHED_KEYS)",
+        new="pass",
         caught_by="test_a_document_that_is_full_is_not_rotated_further",
     ),
     Mutant(
