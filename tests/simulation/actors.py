@@ -134,7 +134,7 @@ class Process:
     def _next_use(self) -> float:
         now = self._stage.loop.time()
         held = self.rings._held.get(ISSUER)
-        sometime = now + self.poll * self._stage.random.uniform(0.2, 4)
+        sometime = now + self.poll * self._stage.random.uniform(0.3, 8)
         if held is None:
             return sometime
         if self._instants[0] is not held.ring:

@@ -100,8 +100,8 @@ class _History:
         self.policy = random_policy(random)
         self._scenario = scenario
         self._database = database
-        self._replicas = [_Replica(f"replica {number}") for number in range(random.choice((3, 3, 3, 3, 4, 5, 7)))]
-        self._poll = self.policy.signing_lease.total_seconds() / random.choice((1.5, 1.5, 2.0, 3.0))
+        self._replicas = [_Replica(f"replica {number}") for number in range(random.choice((3, 3, 3, 3, 3, 4, 5, 7)))]
+        self._poll = self.policy.signing_lease.total_seconds() / random.choice((1.4, 1.4, 2.0, 3.0))
         self._states: list[State] = []
         self._eye = database.connect()
         self._weather = Weather(

@@ -16,7 +16,7 @@ def random_policy(random: Random) -> Policy:
     unit = random.choice(UNITS)
     tolerance = unit * random.choice((0.0, 0.05, 0.2, 1.0))
     lease = unit * random.uniform(1, 4)
-    cache = unit * random.uniform(0, 4)
+    cache = lease * random.choice((0.0, 0.3, 1.0, 2.0))
     max_age = unit * random.choice((0.0, 0.1, 1.0))
     lifetime = max(1.0, round(unit * random.uniform(0.5, 8)))
     window = (cache + max_age + lease + 2 * tolerance) * random.choice((1.0, 1.0, 1.1, 1.5))
@@ -29,7 +29,7 @@ def random_policy(random: Random) -> Policy:
             "signing_lease": lease,
             "clock_tolerance": tolerance,
         },
-        random.choice((1.01, 1.01, 1.1, 1.3, 2.0)),
+        random.choice((1.01, 1.01, 1.1, 1.3)),
     )
 
 

@@ -33,7 +33,7 @@ def test_a_history_on_sqlite_breaks_no_invariant() -> None:
 
 
 def test_every_token_of_real_keys_verifies_with_pyjwt() -> None:
-    outcome = play(Scenario(seed=3, real_keys=True, cycles=1))
+    outcome = play(Scenario(seed=5, real_keys=True, cycles=1))
 
     assert outcome.violation == "", outcome.trace
     assert outcome.rotations > 0
